@@ -147,7 +147,7 @@ def test_what_is_moved_is_compared_where_it_is(node: Settings, engine: Engine) -
     a, b = SentBy("a-ct", "CT1@127.0.0.1"), SentBy("b-ct", "CT2@127.0.0.1")
     assert store.accept(instance(), a) is Accepted.NEW
     with engine.begin() as connection:
-        assign_series(connection, "1.2.3", "a-ct", "b")
+        assign_series(connection, connection.execute(select(ARRIVAL)).one(), "a-ct", "b")
     assert store.accept(instance(), a) is Accepted.REPEATED
     assert store.accept(instance(PatientID="X"), a) is Accepted.APART
     assert store.accept(instance(PatientID="Y"), b) is Accepted.APART

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Engine, Row, select
 
+from carina.database.one_series import is_of_series
 from carina.database.tables import ARRIVAL, INSTANCE
 from carina.errors import BadSeries
 from carina.sections import INCOMING
@@ -36,8 +37,8 @@ def check_intact(engine: Engine, node: Path, arrival_id: int, linked: Iterable[s
     Raises:
         BadSeries: ``input.damaged``, some are damaged or missing: the message counts and names them.
     """
-    same = select(ARRIVAL.c.series_uid, ARRIVAL.c.source).where(ARRIVAL.c.id == arrival_id).subquery()
-    of_series = (ARRIVAL.c.series_uid == same.c.series_uid) & (ARRIVAL.c.source == same.c.source)
+    same = select(ARRIVAL).where(ARRIVAL.c.id == arrival_id).subquery()
+    of_series = is_of_series(same) & (ARRIVAL.c.source == same.c.source)
     wanted = select(INSTANCE).join(ARRIVAL).join(same, of_series)
     with engine.connect() as connection:
         rows = connection.execute(wanted).all()

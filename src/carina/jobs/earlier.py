@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, insert, literal, select
 
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, REMOVAL, PriorState
+from carina.database.one_series import is_of_series
 from carina.jobs.kept import removals_of
 from carina.jobs.queue import JobEnd
 
@@ -94,7 +95,7 @@ def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
     """
     if not arrival.is_prior:
         return False
-    of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
+    of_series = is_of_series(arrival) & (ARRIVAL.c.source == arrival.source)
     is_sent = of_series & (ARRIVAL.c.is_prior == 0) & (ARRIVAL.c.is_apart == 0)
     sent = select(ARRIVAL.c.id).where(is_sent, ARRIVAL.c.state != "arriving")
     if connection.execute(sent.limit(1)).first() is not None:

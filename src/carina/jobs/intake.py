@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, updat
 
 from carina.config import AnySource, Priority, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database.one_series import is_of_series
 from carina.deliver.routes import routes
 from carina.jobs.earlier import is_fetched_as_prior, want_earlier
 from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, others_mb, slice_voxels
@@ -109,7 +110,7 @@ def _earlier(connection: Connection, arrival: Row[Any], pipeline: str, folder: P
     if arrival.is_apart:
         return ()
     wanted = select(JOB.c.id, JOB.c.state, JOB.c.arrival_id).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
-    same = (JOB.c.series_uid == arrival.series_uid) & (JOB.c.pipeline == pipeline) & _of_series(arrival)
+    same = (JOB.c.pipeline == pipeline) & _of_series(arrival)
     rows = connection.execute(wanted.where(same).order_by(JOB.c.id.desc())).all()
     here = _names(folder, arrival.id)
     return [row for row in rows if (names := _names(folder, row.arrival_id)) and names <= here]
@@ -122,8 +123,7 @@ def _names(folder: Path, arrival_id: int) -> set[str]:
 
 def _of_series(arrival: Row[Any]) -> ColumnElement[bool]:
     """Whatever came of the series of an arrival by its source, and is not kept apart."""
-    same = ARRIVAL.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source
-    return and_(*same, ARRIVAL.c.is_apart == 0)
+    return and_(is_of_series(arrival), ARRIVAL.c.source == arrival.source, ARRIVAL.c.is_apart == 0)
 
 
 def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from carina.database import ARRIVAL, JOB, PROJECT, database_now, read_only
+from carina.database.one_series import UnderUids, is_of_series
 from carina.errors import BadConfig
 
 
@@ -37,9 +38,9 @@ def check_project(connection: Connection, name: str) -> None:
         raise BadConfig("project.unknown", f"there is no project {name!r}; known: {', '.join(known)}; {words}.")
 
 
-def assign_series(connection: Connection, series_uid: str, source: str, project: str) -> None:
+def assign_series(connection: Connection, one: UnderUids, source: str, project: str) -> None:
     """Put everything that came of a series from a source, and the jobs on it, into a project."""
-    same = (ARRIVAL.c.series_uid == series_uid) & (ARRIVAL.c.source == source)
+    same = is_of_series(one) & (ARRIVAL.c.source == source)
     its_jobs = JOB.c.arrival_id.in_(select(ARRIVAL.c.id).where(same))
     connection.execute(update(JOB).where(its_jobs).values(project=project))
     connection.execute(update(ARRIVAL).where(same).values(project=project))

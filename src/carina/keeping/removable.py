@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, REMOVAL
+from carina.database.one_series import is_of_series
 from carina.deliver.ledger import DeliveryState
 from carina.jobs.queue import JobEnd, JobState
 from carina.receive.store import ArrivalState
@@ -102,7 +103,7 @@ def _held(connection: Connection, kind: KeptKind, ids: Sequence[int], bounds: Bo
 def _arrivals(bounds: Bounds) -> Select[Any]:
     later = ARRIVAL.alias("later")
     coming = exists().where(
-        later.c.series_uid == ARRIVAL.c.series_uid,
+        is_of_series(ARRIVAL, later),
         later.c.source == ARRIVAL.c.source,
         later.c.id != ARRIVAL.c.id,
         later.c.state.in_([ArrivalState.ARRIVING, ArrivalState.COMPLETE]),

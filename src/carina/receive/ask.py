@@ -16,6 +16,7 @@ from sqlalchemy import Engine, func, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, read_only
+from carina.database.one_series import is_of_series
 from carina.errors import DeliveryFailed
 from carina.receive.complete import ARRIVALS_JUDGED, JOINED_LATER
 from carina.receive.pull import count_at, peer_called
@@ -36,7 +37,7 @@ _HERE = (
     select(func.count(INSTANCE.c.sop_instance_uid.distinct()))
     .join(_OTHER, _OTHER.c.id == INSTANCE.c.arrival_id)
     .where(
-        _OTHER.c.series_uid == ARRIVAL.c.series_uid,
+        is_of_series(ARRIVAL, _OTHER),
         _OTHER.c.source == ARRIVAL.c.source,
         _OTHER.c.is_apart == 0,
         _OTHER.c.state.in_([ArrivalState.ARRIVING, *JOINED_LATER]),

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, false, func
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now, draw_in
 from carina.database.intact import check_intact
+from carina.database.one_series import is_of_series
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.found import Found
 from carina.dicom.patients import are_several, patients_in
@@ -177,8 +178,8 @@ def _due(
 
 def _others(arrival: Row[Any]) -> ColumnElement[bool]:
     """The other arrivals of the same series from the same source, without what is kept apart, or was."""
-    same = (ARRIVAL.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
-    return and_(*same, ARRIVAL.c.id != arrival.id, ARRIVAL.c.is_apart == 0)
+    same = is_of_series(arrival) & (ARRIVAL.c.source == arrival.source)
+    return and_(same, ARRIVAL.c.id != arrival.id, ARRIVAL.c.is_apart == 0)
 
 
 def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
@@ -232,8 +233,9 @@ def settle_anew(connection: Connection, folder: Path, arrival: Row[Any], left: f
     if not left:
         return
     is_joined = (ARRIVAL.c.state == ArrivalState.QUEUED) & (ARRIVAL.c.reason != "")
-    of_series = ARRIVAL.c.series_uid == arrival.series_uid  # whatever source it was released as
-    holding = select(ARRIVAL.c.id).where(of_series, ARRIVAL.c.id != arrival.id, ARRIVAL.c.state.in_(JOINED_LATER))
+    holding = select(ARRIVAL.c.id).where(
+        is_of_series(arrival), ARRIVAL.c.id != arrival.id, ARRIVAL.c.state.in_(JOINED_LATER)
+    )
     holding = holding.where(not_(is_joined))
     places = [folder / INCOMING / str(one) for one in connection.execute(holding).scalars()]
     joined = select(INSTANCE.c.arrival_id, INSTANCE.c.path).join(ARRIVAL).where(_others(arrival), is_joined)

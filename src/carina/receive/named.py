@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, case, func, select, update
 
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, read_only
+from carina.database.one_series import is_of_series
 from carina.dicom.patients import patients_of
 
 PATIENTS_KEPT = 2
@@ -43,7 +44,7 @@ def known_patients(folder: Path, engine: Engine, arrival: Row[Any]) -> Iterator[
     whose files are gone, its patient counts as the one whom another arrival names that is the same patient's; who
     can't be found so is somebody else.
     """
-    same = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
+    same = is_of_series(arrival) & (ARRIVAL.c.project == arrival.project)
     with engine.connect() as connection:
         rows = connection.execute(select(ARRIVAL).where(same).order_by(ARRIVAL.c.id)).all()
     for row in rows:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from carina.config import AnySource
 from carina.database import ARRIVAL, INSTANCE, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now, is_due
+from carina.database.one_series import is_of_series
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig, CarinaError, told, without_words
@@ -131,15 +132,14 @@ class PriorFetcher:
         Not those of which anything came before by the scan's source, in whatever state its arrival is: who sent that
         sends the rest, and its results are delivered.
         """
-        uids = [series.series_uid for series in chosen]
         with self.store.engine.begin() as connection:
             noted = select(PRIOR_SERIES.c.series_uid, PRIOR_SERIES.c.is_fetched).where(
                 PRIOR_SERIES.c.prior_id == asked.id
             )
             is_fetched = {row.series_uid: row.is_fetched for row in connection.execute(noted)}
-            came = select(ARRIVAL.c.series_uid).where(ARRIVAL.c.series_uid.in_(uids), ARRIVAL.c.source == asked.source)
-            here = set(connection.execute(came).scalars())
-            new = {uid: int(uid not in here) for uid in uids if uid not in is_fetched}
+            by_source = select(ARRIVAL.c.id).where(ARRIVAL.c.source == asked.source).limit(1)
+            came = {one.series_uid: connection.execute(by_source.where(is_of_series(one))).first() for one in chosen}
+            new = {uid: int(first is None) for uid, first in came.items() if uid not in is_fetched}
             if new:
                 rows = [{"prior_id": asked.id, "series_uid": uid, "is_fetched": value} for uid, value in new.items()]
                 connection.execute(insert(PRIOR_SERIES), rows)

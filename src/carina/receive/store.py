@@ -341,7 +341,7 @@ def _check_series(header: Header, said: Announced, origin: SentBy) -> None:
 
 
 def _project(connection: Connection, header: Header, origin: SentBy) -> str:
-    return project_of(connection, header.series_uid, origin.source, origin.project)
+    return project_of(connection, header, origin.source, origin.project)
 
 
 def _open(connection: Connection, header: Header, origin: SentBy) -> int | None:

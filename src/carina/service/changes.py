@@ -182,7 +182,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
         if name not in node.settings.sources:
             known = ", ".join(node.settings.sources) or "none"
             raise NotThere("arrival.source", f"no source is called {name!r}; release it as one of: {known}.")
-        project = project_of(connection, before.series_uid, name, node.settings.sources[name].project)
+        project = project_of(connection, before, name, node.settings.sources[name].project)
         if node.projects is not None and project not in node.projects:
             raise NotThere("arrival.source", f"source {name!r} takes this series to a project that you are not in.")
         if not release(connection, arrival_id, name, project):
@@ -211,10 +211,11 @@ def move_to_project(node: RunningNode, jobs: Collection[int], arrivals: Collecti
         see_project(connection, project)
         found = [_job(connection, job_id) for job_id in jobs]
         came = [_arrival(connection, one) for one in {*arrivals, *(job.arrival_id for job in found)} - {None}]
-        series = {(one.series_uid, one.source) for one in came}
-        for uid, source in series:
-            assign_series(connection, uid, source, project)
-            audit(connection, "changed", f"series {uid} of source {source}: moved to project {project}")
+        series = {(one.study_uid, one.series_uid, one.source): one for one in came}
+        for one in series.values():
+            assign_series(connection, one, one.source, project)
+            moved = f"series {one.series_uid} of source {one.source}"
+            audit(connection, "changed", f"{moved}: moved to project {project}")
         by_path = [job.id for job in found if job.arrival_id is None]
         for job_id in by_path:
             assign_job(connection, job_id, project)
