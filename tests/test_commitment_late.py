@@ -60,11 +60,11 @@ class Archive:
 
     def ask(self, times: int = 1) -> None:
         """Rounds, with the time put forward, until all objects are sent and were asked about so many times more."""
-        wanted = len(self.pacs.asked) + times
+        wanted, latest = len(self.pacs.asked) + times, self.now + timedelta(days=1)
         while len(self.pacs.asked) < wanted:
             if not self.courier.round():
                 self.now += timedelta(seconds=5)
-            assert self.now < NOW + timedelta(days=1)
+            assert self.now < latest
 
     def report(self, question: int) -> int:
         return self.pacs.report(self.pacs.asked[question])
@@ -113,6 +113,29 @@ def test_an_archive_that_reports_after_three_further_questions_is_believed(archi
     assert archive.report(question) == 0x0000
     assert archive.all_are("confirmed") and {row["confirmed_by"] for row in archive.rows()} == {"commitment"}
     assert remembered(archive.engine) == 0 and archive.pacs.requests.total() == 5
+
+
+@pytest.mark.parametrize("way", ["down", "refuses"])
+def test_what_reached_nobody_takes_no_questions_place(archive: Archive, way: str) -> None:
+    """However long an archive is away, what it was asked before counts when it is there again."""
+    archive.ask(2)
+    before = remembered(archive.engine)
+    if way == "down":
+        archive.pacs.down()
+    else:
+        archive.pacs.refuse(everybody=True)
+    for _ in range(MOST_REMEMBERED + 5):
+        archive.now += timedelta(hours=1)
+        archive.courier.round()
+    assert archive.courier.failures > MOST_REMEMBERED and remembered(archive.engine) == before
+    if way == "down":
+        archive.pacs.up()
+    else:
+        archive.pacs.refuse(everybody=False)
+    archive.now += timedelta(hours=1)
+    archive.ask()
+    assert archive.report(0) == 0x0000
+    assert archive.all_are("confirmed") and archive.pacs.requests.total() == 5
 
 
 @pytest.mark.parametrize("reason", [0x0112, 0x0110, 0x0119])

@@ -132,12 +132,12 @@ class LatePeer:
         return set(self.stored)
 
     def commit(
-        self, transaction: str, entries: Sequence[Entry], _: str, __: object, linger: Callable[..., None], take: object
+        self, begin: Callable[[], str], entries: Sequence[Entry], _: str, __: object, ___: object, take: object
     ) -> bool:
         """Takes a request for storage commitment; what it says of it comes before the next round, to whoever lives."""
         self.step()
         here, report = self.here(), Dataset()
-        report.TransactionUID = transaction
+        report.TransactionUID = begin()
         report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
         for entry in entries:
             item = Dataset()

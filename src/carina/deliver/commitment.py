@@ -79,7 +79,7 @@ def new_transaction() -> str:
 
 
 def ask_commitment(
-    transaction_uid: str,
+    begin: Callable[[], str],
     entries: Iterable[Entry],
     name: str,
     peer: DicomDestination,
@@ -88,7 +88,9 @@ def ask_commitment(
 ) -> bool:
     """Ask a node to commit itself to objects; False where it knows no storage commitment.
 
-    ``linger`` keeps the association open for a report on it as long as it likes, ``take`` gets that report.
+    ``begin`` writes down that it is asked, and under which transaction; it is called just before, since what reaches
+    nobody is no question. ``linger`` keeps the association open for a report on it as long as it likes, ``take`` gets
+    that report.
 
     Raises:
         DeliveryFailed: the node can't be reached, or takes no request this time.
@@ -102,7 +104,7 @@ def ask_commitment(
         with associated(name, peer, contexts, [(evt.EVT_N_EVENT_REPORT, report)]) as association:
             if not accepts(association, StorageCommitmentPushModel):
                 return False
-            is_taken = _request(association, _information(transaction_uid, entries), f"{name} ({address(peer)})")
+            is_taken = _request(association, _information(begin(), entries), f"{name} ({address(peer)})")
             if is_taken:
                 linger(association)
             return is_taken

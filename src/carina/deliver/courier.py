@@ -220,15 +220,19 @@ class Courier:
     def _commit(self, entries: Sequence[Entry], peer: DicomDestination) -> bool:
         """Ask for storage commitment; the report changes the rows, whenever and by whatever way it comes."""
         transaction = new_transaction()
-        now = self.clock()
-        with self.engine.begin() as connection:
-            for entry in entries:
-                age_s = (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0
-                wait_s = min(max(peer.confirm_s, age_s), LONGEST_REPORT_S)
-                until = now + timedelta(seconds=wait_s)
-                ledger.mark_asked(connection, entry, transaction, now=now, until=until)
+
+        def begin() -> str:
+            now = self.clock()
+            with self.engine.begin() as connection:
+                for entry in entries:
+                    age_s = (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0
+                    wait_s = min(max(peer.confirm_s, age_s), LONGEST_REPORT_S)
+                    until = now + timedelta(seconds=wait_s)
+                    ledger.mark_asked(connection, entry, transaction, now=now, until=until)
+            return transaction
+
         return ask_commitment(
-            transaction,
+            begin,
             entries,
             self.name,
             peer,
