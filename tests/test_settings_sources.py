@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from carina.config import load_settings
+from carina.service.check import start_mistakes
+from carina.service.check_passing import passing_mistakes
 from carina.service.check_sources import source_mistakes
 
 SOURCE = '[sources.A]\nkind = "dicom"\nae_title = "X"\n{0}\n'
@@ -79,12 +81,22 @@ def test_one_pacs_to_which_results_go_back_under_two_names_is_a_mistake(tmp_path
     )
 
 
-def test_two_ports_of_one_host_can_not_both_be_the_sender(tmp_path: Path) -> None:
+def rests(tmp_path: Path, text: str) -> list[str]:
+    """What the log of a node that starts says of its sources' destinations, once it has seen that it does start."""
+    file = tmp_path / "carina.toml"
+    file.write_text(text)
+    settings = load_settings(file, {})
+    at_start, later = start_mistakes(settings, is_running=True), passing_mistakes(settings)
+    assert [one for one in at_start if one.key[0] == "sources"] == []
+    return [f"{'.'.join(one.key)}: {one.words}" for one in later if one.key[0] == "sources" and one.key[2] != "path"]
+
+
+def test_two_ports_of_one_host_that_are_both_the_sender_are_told_by_a_node_that_starts(tmp_path: Path) -> None:
     peers = PACS.format("P", "pacs") + PACS.format("Q", "PACS").replace("port = 104", "port = 105")
-    (found,) = said(tmp_path, SOURCE.format('destinations = ["sender"]') + peers)
-    words = "P and Q are both PACS at one host: which of them is `sender` can't be told; give one another ae_title"
-    assert found.startswith(f"sources.A.destinations: {words}")
-    assert said(tmp_path, SOURCE.format('destinations = ["P"]') + peers) == []
+    (found,) = rests(tmp_path, SOURCE.format('destinations = ["sender"]') + peers)
+    words = "P and Q are both PACS at one host: which of them is `sender` can't be told, and nothing is sent back to"
+    assert found.startswith(f"sources.A.destinations: {words} either; give one another ae_title")
+    assert rests(tmp_path, SOURCE.format('destinations = ["P"]') + peers) == []
 
 
 def test_no_destination_is_called_sender(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What stands against parts of a node now and may pass by itself: room, mounts, files beyond the settings.
 
-The settings are right, and the rest of the node works, so that a start is not refused for any of it. ``carina serve
+The rest of the node works, so that a start is not refused for any of it; nor is it for results that can't go back to
+who sent the series. ``carina serve
 --check`` complains; a running node says it in its log and in its health, and goes on by itself once it has passed.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from carina.config import FolderDestination, FolderSource, Settings
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
+from carina.service.check_sources import sender_mistakes
 from carina.service.check_tls import unusable_mistakes
 from carina.toml import Mistake
 
@@ -29,6 +31,7 @@ def passing_mistakes(settings: Settings) -> list[Mistake]:
         _destinations,
         _room,
         unusable_mistakes,
+        sender_mistakes,
     )
     return [mistake for check in checks for mistake in check(settings)]
 

@@ -39,7 +39,6 @@ def source_mistakes(settings: Settings) -> Iterator[Mistake]:
         yield from _named_twice(f"sources/{name}/pipelines", source.pipelines, os.path.realpath)
         yield from _named_twice(f"sources/{name}/destinations", source.destinations)
         yield from _sent_twice(name, source, settings)
-        yield from _senders_alike(name, source, settings)
         yield from _peers_of(name, source, settings)
 
 
@@ -69,15 +68,23 @@ def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mi
             yield _mistake(f"sources/{name}/destinations", f"{words}; keep one, or part their `takes`")
 
 
-def _senders_alike(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
+def sender_mistakes(settings: Settings) -> Iterator[Mistake]:
+    """Where results can't go back to whoever sent a series: then none are sent back, and the rest of the node works."""
+    for name, source in settings.sources.items():
+        if SENDER in source.destinations:
+            yield from _senders_alike(name, settings)
+
+
+def _senders_alike(name: str, settings: Settings) -> Iterator[Mistake]:
     """Two destinations that results may go back to, and that neither an AE title nor an address tells apart."""
     peers = [(key, one) for key, one in settings.destinations.items() if isinstance(one, DicomDestination)]
-    for (first, one), (second, other) in combinations(peers if SENDER in source.destinations else (), 2):
+    for (first, one), (second, other) in combinations(peers, 2):
         title = one.ae_title.strip()
         is_alike = (title, _host(one.host)) == (other.ae_title.strip(), _host(other.host))
         if is_alike and one.port != other.port:
             words = f"{first} and {second} are both {title} at one host: which of them is `{SENDER}` can't be told"
-            yield _mistake(f"sources/{name}/destinations", f"{words}; give one another ae_title, or name one instead")
+            remedy = "nothing is sent back to either; give one another ae_title, or name one instead"
+            yield _mistake(f"sources/{name}/destinations", f"{words}, and {remedy}")
 
 
 def _who(destination: Destination) -> str:
