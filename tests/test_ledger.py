@@ -237,7 +237,7 @@ def test_results_go_where_the_source_says_and_back_to_the_sender() -> None:
     known: dict[str, Destination] = {"archive": PACS, "scanner": SCANNER, "share": SHARE}
     assert routes(("archive", "share"), known, "CT1@10.0.0.7") == (("archive", "share"), "")
     assert routes(("archive", "sender"), known, "CT1@10.0.0.7") == (("archive", "scanner"), "")
-    assert routes(("sender", "archive", "later"), known, "ARCHIVE") == (("archive", "later"), "")
+    assert routes(("sender", "archive", "later"), known, "ARCHIVE@10.0.0.8") == (("archive", "later"), "")
 
 
 WHY = [
@@ -293,6 +293,15 @@ def test_who_shares_an_ae_title_is_told_by_its_address(
     back, lost = routes(("sender",), there, f"TWIN@{address}")
     assert back == names
     assert bool(lost) == bool(why) and why in lost
+
+
+@pytest.mark.parametrize("sender", ["folder", "192.0.2.1", "pacs.example:8042", ""])
+def test_what_no_title_sent_goes_back_to_nobody_whatever_titles_there_are(sender: str) -> None:
+    """What comes by a watched folder or DICOMweb is said with its own reason, and no title is taken for it."""
+    peer = DicomDestination(host="192.0.2.1", port=104, ae_title=sender[:16] or "X")
+    names, said = routes(("sender", "share", "share"), {"share": SHARE, "peer": peer}, sender)
+    assert names == ("share",)
+    assert said.startswith("results can't go back to the sender: what comes by a watched folder or DICOMweb has no AE")
 
 
 def test_a_sender_without_a_destination_is_said_in_one_line() -> None:

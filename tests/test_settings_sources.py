@@ -99,6 +99,15 @@ def test_two_ports_of_one_host_that_are_both_the_sender_are_told_by_a_node_that_
     assert rests(tmp_path, SOURCE.format('destinations = ["P"]') + peers) == []
 
 
+@pytest.mark.parametrize("ports", [(104,), (104, 105), (104, 104)])
+def test_a_watched_folder_has_no_sender_whatever_destinations_there_are(tmp_path: Path, ports: tuple[int, ...]) -> None:
+    peers = [PACS.format(f"P{n}", "pacs").replace("port = 104", f"port = {port}") for n, port in enumerate(ports)]
+    text = f'[sources.A]\nkind = "folder"\npath = "{tmp_path}"\ndestinations = ["sender"]\n'
+    (found,) = rests(tmp_path, text + "".join(peers))
+    words = "what is put into a watched folder has no AE title that called, so that nothing goes to `sender`"
+    assert found == f"sources.A.destinations: {words}; name the destination instead"
+
+
 def test_no_destination_is_called_sender(tmp_path: Path) -> None:
     found = said(tmp_path, SOURCE.format('destinations = ["sender"]') + PACS.format("sender", "pacs"))
     words = "is what a source's `destinations` call whoever sent the series; give this one another name"

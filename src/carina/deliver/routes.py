@@ -13,16 +13,23 @@ SENDER = "sender"
 MENDED = "let its host in [destinations] be its address, or give one of them another ae_title"
 """What to do where peers share an AE title."""
 
+_NO_TITLE = (
+    "results can't go back to the sender: what comes by a watched folder or DICOMweb has no AE title that called; name "
+    f"the destination in place of `{SENDER}`."
+)
+
 
 def routes(names: Sequence[str], destinations: Mapping[str, Destination], sender: str) -> tuple[tuple[str, ...], str]:
     """The names of a source with ``sender`` replaced by the destinations that it is, each name once.
 
-    ``sender`` is what an arrival says of it, ``AE@address``. The text is a sentence where it is no destination, or
-    can't be told from another, else empty.
+    ``sender`` is what an arrival says of it, ``AE@address``, without ``@`` where no AE title called. The text is a
+    sentence where it is no destination, or can't be told from another, else empty.
     """
     if SENDER not in names:
         return tuple(dict.fromkeys(names)), ""
-    title, _, address = sender.partition("@")
+    title, called, address = sender.partition("@")
+    if not called:
+        return tuple(name for name in dict.fromkeys(names) if name != SENDER), _NO_TITLE
     back, why = destinations_of_caller(destinations, title.strip(), address)
     replaced = [one for name in names for one in (back if name == SENDER else [name])]
     return tuple(dict.fromkeys(replaced)), _lost(title.strip(), why) if why else ""

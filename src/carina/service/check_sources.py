@@ -17,6 +17,7 @@ from carina.config import (
     DicomSource,
     DicomwebDestination,
     FolderDestination,
+    FolderSource,
     Peer,
     Settings,
 )
@@ -53,13 +54,14 @@ def _named_twice(key: str, names: Sequence[str], what: Callable[[str], str] = st
 def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
     """Two destinations of a source that are one PACS, and both take what the other takes.
 
-    Whoever sent a series may be any of kind dicom: results go back to each name that it has.
+    Whoever sent a series may be any of kind dicom: results go back to each name that it has. Who put it into a folder
+    is none (``sender_mistakes``).
     """
-    named = {*source.destinations}
+    may_call = _has_callers(source)
     known = [
         key
         for key, one in settings.destinations.items()
-        if key in named or (SENDER in named and isinstance(one, DicomDestination))
+        if key in source.destinations or (may_call and isinstance(one, DicomDestination))
     ]
     for first, second in combinations(known, 2):
         one, other = settings.destinations[first], settings.destinations[second]
@@ -68,10 +70,20 @@ def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mi
             yield _mistake(f"sources/{name}/destinations", f"{words}; keep one, or part their `takes`")
 
 
+def _has_callers(source: AnySource) -> bool:
+    """Whether results of a source go back to who calls."""
+    return SENDER in source.destinations and not isinstance(source, FolderSource)
+
+
 def sender_mistakes(settings: Settings) -> Iterator[Mistake]:
     """Where results can't go back to whoever sent a series: then none are sent back, and the rest of the node works."""
     for name, source in settings.sources.items():
-        if SENDER in source.destinations:
+        if SENDER not in source.destinations:
+            continue
+        if isinstance(source, FolderSource):
+            words = f"what is put into a watched folder has no AE title that called, so that nothing goes to `{SENDER}`"
+            yield _mistake(f"sources/{name}/destinations", f"{words}; name the destination instead")
+        else:
             yield from _senders_alike(name, settings)
 
 
