@@ -1,7 +1,7 @@
 """What is kept out of training: lists it with its uses, or runs a command on some of it and counts that in a log.
 
     scripts/held-out                                        # names, since when, how often used
-    scripts/held-out use lctsc-s1-101 lctsc-s1-201 --why "lungs 0.5.0 against outlines" -- COMMAND ...
+    scripts/held-out use lctsc-s1-201 acrin-flt-001-chest --why "lungs 0.5.0 against outlines" -- COMMAND ...
 
 Every use is a line of ``research/held-out.csv`` before the command runs: names, day, commit, why, command. What is used
 a second time, or a choice falls by, is no test set any more: move it to ``development`` in held_out.json. For

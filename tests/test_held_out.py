@@ -81,8 +81,8 @@ def test_the_list_says_what_each_is_for(script: ModuleType, capsys: pytest.Captu
     ("words", "said"),
     [
         (["use", "lidc-0001", "--why", "x", "--", "true"], "not kept out of training: lidc-0001; known are lctsc"),
-        (["use", "lctsc-s1-101", "--why", " ", "--", "true"], "--why is empty"),
-        (["use", "lctsc-s1-101", "--why", "x"], "no command after --"),
+        (["use", "lctsc-s1-201", "--why", " ", "--", "true"], "--why is empty"),
+        (["use", "lctsc-s1-201", "--why", "x"], "no command after --"),
     ],
 )
 def test_a_use_needs_a_name_a_reason_and_a_command(

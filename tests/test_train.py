@@ -88,6 +88,21 @@ def test_no_lung_gives_no_lesion() -> None:
     assert lesions.draw_lesions(np.zeros((4, 8, 8), dtype=bool), SPACING_MM, np.random.default_rng(0), count=3) == []
 
 
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.0), (0.6, 0.45, 0.75), (1.0, 1.0, 1.0)])
+def test_as_many_consolidations_hold_no_air_as_is_asked(share: float, low: float, high: float) -> None:
+    _, lung = _box_lung()
+    rng = np.random.default_rng(3)
+    drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=400)
+    airless = lesions.without_air(drawn, share, rng)
+    solid = [one.kind is lesions.Kind.CONSOLIDATION for one in drawn]
+    assert (
+        low <= np.mean([one.fraction == 1.0 for one, is_solid in zip(airless, solid, strict=True) if is_solid]) <= high
+    )
+    assert [one for one, is_solid in zip(airless, solid, strict=True) if not is_solid] == [
+        one for one, is_solid in zip(drawn, solid, strict=True) if not is_solid
+    ]
+
+
 def largest_mm3(patches: list[list[lesions.DrawnLesion]]) -> float:
     """The largest product of a lesion's three radii."""
     return max(float(np.prod(lesion.radii_mm)) for patch in patches for lesion in patch)

@@ -15,7 +15,7 @@ Arrays are ``(z, y, x)`` in RAS order; every draw comes from the generator that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -141,6 +141,12 @@ def _draw(
         texture_mm=log_uniform((1.5, 15.0), rng),
         ragged=float(rng.uniform(0.1, 0.7)),
     )
+
+
+def without_air(drawn: Sequence[DrawnLesion], share: float, rng: np.random.Generator) -> list[DrawnLesion]:
+    """The same lesions, of whose consolidations a ``share`` holds no air, as dense as vessels and walls."""
+    airless = [share > 0 and one.kind is Kind.CONSOLIDATION and rng.random() < share for one in drawn]
+    return [replace(one, fraction=1.0) if is_airless else one for one, is_airless in zip(drawn, airless, strict=True)]
 
 
 def draw_fraction(rng: np.random.Generator, *, solid: bool, glass: tuple[float, float] = GLASS_FRACTIONS) -> float:

@@ -16,7 +16,16 @@ import numpy as np
 from scipy import ndimage
 
 from carina.synth import fields
-from carina.synth.lesions import LABEL_FROM, DrawnLesion, Kind, displace_air, draw_fraction, log_uniform, to_the_wall
+from carina.synth.lesions import (
+    LABEL_FROM,
+    DrawnLesion,
+    Kind,
+    displace_air,
+    draw_fraction,
+    log_uniform,
+    to_the_wall,
+    without_air,
+)
 from carina.volume.arrays import HU, Flags, Floats
 
 PLACES_VOXELS = (4.0, 12.0, 12.0)
@@ -50,6 +59,19 @@ SEVERE_KINDS = {Kind.GROUND_GLASS: 0.3, Kind.CONSOLIDATION: 0.4, Kind.CRAZY_PAVI
 
 SEVERE_GLASS = (0.2, 0.6)
 """The air that severe ground glass displaces: fainter, all over a lung, is a breath less (`distractors.breath`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SevereDisease:
+    """What severe disease is drawn of: the ``shares`` of the lung that it takes, and one kind or, None, any.
+
+    Of consolidations the share ``airless`` holds no air.
+    """
+
+    shares: tuple[float, float] = SEVERE_SHARES
+    kind: Kind | None = None
+    airless: float = 0.0
+
 
 _TREES = 6
 """Air bronchograms of severe disease branch around so many places."""
@@ -88,11 +110,9 @@ def paste_severe(
     lung: Flags,
     spacing_mm: Sequence[float],
     rng: np.random.Generator,
-    *,
-    shares: tuple[float, float] = SEVERE_SHARES,
-    kind: Kind | None = None,
+    severe: SevereDisease = SevereDisease(),
 ) -> tuple[Floats, Flags]:
-    """Put severe disease into ``lung``, up to the tissue around it: of ``kind``, by default drawn by `SEVERE_KINDS`.
+    """Put severe disease into ``lung``, up to the tissue around it; kinds are drawn by `SEVERE_KINDS`.
 
     Patches of 8 to 50 mm, more often behind in half of the draws. RAS order. Returns the new HU and the mask, which
     stays inside ``lung``; without lung, nothing happens.
@@ -104,9 +124,9 @@ def paste_severe(
     field += rng.uniform(0.1, 0.5) * fields.noise(hu.shape, spacing_mm, size_mm / 4, rng)
     if rng.random() < 0.5:
         field -= rng.uniform(0.5, 2.0) * np.linspace(-1, 1, hu.shape[1], dtype=np.float32)[:, None]
-    ill = ill_part(lung, field, float(rng.uniform(*shares)))
-    kind = kind or list(SEVERE_KINDS)[int(rng.choice(len(SEVERE_KINDS), p=list(SEVERE_KINDS.values())))]
-    lesion = _drawn(kind, rng)
+    ill = ill_part(lung, field, float(rng.uniform(*severe.shares)))
+    kind = severe.kind or list(SEVERE_KINDS)[int(rng.choice(len(SEVERE_KINDS), p=list(SEVERE_KINDS.values())))]
+    (lesion,) = without_air([_drawn(kind, rng)], severe.airless, rng)
     reach = [lesion.border_mm / 2 / step for step in spacing_mm]
     inside = np.maximum(ndimage.gaussian_filter(lung.astype(np.float32), reach), 1e-3)
     weight = np.minimum(ndimage.gaussian_filter(ill.astype(np.float32), reach) / inside, 1)

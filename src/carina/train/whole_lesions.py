@@ -16,21 +16,25 @@ from carina.cases.case import DENSE_LUNG_HU, Case
 from carina.cases.sampling import Shape
 from carina.synth import dense, distractors, lesions
 from carina.synth.averaging import paint_averaged
-from carina.synth.severity import paste_severe
+from carina.synth.severity import SevereDisease, paste_severe
 from carina.train.patches import Drawn
-from carina.train.whole_scans import finish_scan, frame_scan, sample_scan
+from carina.train.whole_scans import AIRLESS, finish_scan, frame_scan, sample_scan
 from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 
-HEALTHY_SCANS = 0.4
+HEALTHY_SCANS = 0.35
 """The share of draws without disease."""
-SEVERE_SCANS = 0.18
-"""The share of draws with disease of 20 to 95 % of the lungs, those with most of them white among them."""
+SEVERE_SCANS = 0.33
+"""The share of draws with irregular disease of little to nearly all of the lungs, white ones among them."""
 WHITE_SCANS = 0.06
 """The share of draws with consolidation of most of the lungs."""
-WHITE_SHARES = (0.6, 1.0)
-"""Of how much of them."""
-AIRLESS_SCANS = 0.2
+WHITE = SevereDisease(shares=(0.6, 1.0), kind=lesions.Kind.CONSOLIDATION, airless=AIRLESS)
+"""What these are."""
+PATCHY = 0.4
+"""Of the severe ones that are not white the share with as irregular disease of little of the lungs."""
+LITTLE = SevereDisease(shares=(0.02, 0.2), airless=AIRLESS)
+"""What these are."""
+AIRLESS_SCANS = 0.14
 """The share of draws with a part of the lungs without air, mostly below and behind."""
 ONE_SLICE_SCANS = 0.35
 """The share of draws that repeat one slice."""
@@ -64,9 +68,9 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     if chosen < HEALTHY_SCANS or not lung.any():
         return hu, ill
     if chosen < HEALTHY_SCANS + WHITE_SCANS:
-        hu, ill = paste_severe(hu, lung, spacing_mm, rng, shares=WHITE_SHARES, kind=lesions.Kind.CONSOLIDATION)
+        hu, ill = paste_severe(hu, lung, spacing_mm, rng, WHITE)
     elif chosen < HEALTHY_SCANS + SEVERE_SCANS:
-        hu, ill = paste_severe(hu, lung, spacing_mm, rng)
+        hu, ill = paste_severe(hu, lung, spacing_mm, rng, _severe(rng))
     elif chosen < HEALTHY_SCANS + SEVERE_SCANS + AIRLESS_SCANS:
         hu, ill = dense.consolidate(hu, lung, spacing_mm, rng)
     if not ill.any() or rng.random() < 0.4:
@@ -74,6 +78,10 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
         radii_mm = lesions.RADII_MM if rng.random() < 0.75 else (6.0, 14.0)
         count = int(rng.integers(1, MOST_LESIONS + 1))
         drawn = lesions.draw_lesions(lung, spacing_mm, rng, count=count, kind=kind, radii_mm=radii_mm)
-        hu, mask = lesions.paste(hu, lung, spacing_mm, drawn, rng)
+        hu, mask = lesions.paste(hu, lung, spacing_mm, lesions.without_air(drawn, AIRLESS, rng), rng)
         ill = ill | mask
     return hu, ill
+
+
+def _severe(rng: np.random.Generator) -> SevereDisease:
+    return LITTLE if rng.random() < PATCHY else SevereDisease(airless=AIRLESS)

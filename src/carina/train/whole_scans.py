@@ -21,7 +21,7 @@ from carina.cases.sampling import Shape
 from carina.synth import dense, distractors, fields, lesions
 from carina.synth.abdomen import draw_abdomen
 from carina.synth.averaging import paint_averaged
-from carina.synth.severity import paste_severe
+from carina.synth.severity import SevereDisease, paste_severe
 from carina.train.patches import OUTSIDE_HU, Cut, Drawn, only_slice
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Floats, Labels
@@ -52,6 +52,8 @@ NARROW = 0.3
 """The share of draws whose field of view cuts the body."""
 UNDRESSED = 0.3
 """The share of draws without anything around the body."""
+AIRLESS = 0.6
+"""The share of drawn consolidations that hold no air, as dense as vessels and walls: what a whole scan alone tells."""
 MOST_NOISE_HU = 25.0
 MIRRORED = 0.03
 """The share of draws with left and right exchanged: which side the heart is on tells it from a lobe without air."""
@@ -240,13 +242,14 @@ def _ill(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) 
     if rng.random() < 0.3:
         hu = distractors.dependent(hu, lung, spacing_mm, rng)
     chosen = rng.random()
-    if chosen < 0.45:
+    if chosen < 0.3:
         hu, _ = dense.consolidate(hu, lung, spacing_mm, rng)
-    elif chosen < 0.6:
-        hu, _ = paste_severe(hu, lung, spacing_mm, rng)
-    elif chosen < 0.75:
+    elif chosen < 0.62:
+        hu, _ = paste_severe(hu, lung, spacing_mm, rng, SevereDisease(airless=AIRLESS))
+    elif chosen < 0.78:
         count = int(rng.integers(1, 8))
-        hu, _ = lesions.paste(hu, lung, spacing_mm, lesions.draw_lesions(lung, spacing_mm, rng, count=count), rng)
+        drawn = lesions.without_air(lesions.draw_lesions(lung, spacing_mm, rng, count=count), AIRLESS, rng)
+        hu, _ = lesions.paste(hu, lung, spacing_mm, drawn, rng)
     if rng.random() < 0.2:
         hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
     return hu, fluid
