@@ -165,6 +165,9 @@ def test_what_became_of_a_cohort_is_a_table(carina: Command, archive: Path, tmp_
     node = Settings(node=NodeSettings(folder=str(tmp_path / "node")))
     Worker(node, open_node(node), world=FORKED).go(until_empty=True)
     assert carina("jobs", "table", "after.csv").stdout == "2 done, 1 failed; table: after.csv\n"
+    printed, here = carina("jobs", "table", "-"), tmp_path / "after.csv"
+    assert (printed.stdout, printed.stderr) == (here.read_text(encoding="utf-8"), "2 done, 1 failed\n")
+    assert not (tmp_path / "-").exists()
     rows = read_cohort_table(tmp_path / "after.csv").to_dict("records")
     assert [(Path(row["place"]).name, row["state"], row["code"], row["folder"]) for row in rows] == [
         ("broken", "failed", "series.truncated", "1"),

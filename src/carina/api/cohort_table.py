@@ -76,12 +76,8 @@ class CohortTable:
         if (number + 1) % self._every == 0:
             self.write()
 
-    def write(self) -> None:
-        """Write the table in one step, its folder made: a reader sees the old one or the new one.
-
-        Raises:
-            BadConfig: it can't be written.
-        """
+    def text(self) -> str:
+        """The table as CSV."""
         measured = dict.fromkeys(name for row in self.rows for name in row if name not in TEXT_COLUMNS)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(
@@ -89,9 +85,17 @@ class CohortTable:
         )
         writer.writeheader()
         writer.writerows(self.rows)
+        return text.getvalue()
+
+    def write(self) -> None:
+        """Write the table in one step, its folder made: a reader sees the old one or the new one.
+
+        Raises:
+            BadConfig: it can't be written.
+        """
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.file, text.getvalue().encode("utf-8"))
+            write_whole(self.file, self.text().encode("utf-8"))
         except OSError as error:
             raise unwritable(error, self.file) from error
 

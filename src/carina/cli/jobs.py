@@ -15,7 +15,7 @@ from carina.cli.jobs_asked import filter_options
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings, noted
 from carina.cli.numbers import BEFORE, NODE_NUMBER
 from carina.cli.places import PATH
-from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
+from carina.cli.terminal import SOME_FAILED, say, say_json, say_table, say_text
 from carina.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -327,17 +327,18 @@ def wait(job_ids: tuple[int, ...], config: Path | None) -> None:
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
 @CONFIG
 def table(file: Path, pipeline: str, config: Path | None) -> None:
-    """Write a row for each job into FILE (CSV), with what its run found; as cohort.csv of carina run --each."""
+    """Write a row for each job into FILE (CSV; - prints it), with what its run found; as carina run --each does."""
     from carina.jobs.table import write_jobs_table
     from carina.service.filters import check_pipeline_filter
 
     settings, engine = _node(config)
     with engine.connect() as connection:
         pipelines = check_pipeline_filter(connection, settings, pipeline)
-    noted(engine, "copied", f"table of jobs: to {file.absolute()}")
-    counts = write_jobs_table(engine, settings, file, pipelines=pipelines)
+    is_printed = str(file) == "-"
+    noted(engine, "copied", f"table of jobs: to {'standard output' if is_printed else file.absolute()}")
+    counts = write_jobs_table(engine, settings, say_text if is_printed else file, pipelines=pipelines)
     counted = ", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) or "no jobs"
-    say(f"{counted}; table: {file}")
+    say(counted if is_printed else f"{counted}; table: {file}", err=is_printed)
 
 
 def _terms(command: Callable[..., None]) -> Callable[..., None]:

@@ -42,6 +42,11 @@ def say(*lines: object, err: bool = False, fg: str = "", bold: bool = False, dim
         click.echo(styled, err=err)
 
 
+def say_text(text: str) -> None:
+    """Print what would be a file's text, as it is."""
+    click.echo(text, nl=False)
+
+
 def say_fields(*fields: str) -> None:
     """Print one record for scripts: its fields parted by tabs, which no field holds itself."""
     click.echo("\t".join(one_line(field) for field in fields))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,11 @@ FATES = {
 
 
 def write_jobs_table(
-    engine: Engine, settings: Settings, file: Path, *, pipelines: Sequence[str] = ()
+    engine: Engine, settings: Settings, to: Path | Callable[[str], None], *, pipelines: Sequence[str] = ()
 ) -> Mapping[Fate, int]:
-    """Write a row for each job (of these pipelines) into ``file``, as in ``cohort.csv``; gives their numbers.
+    """Write a row for each job (of these pipelines) ``to`` a file, as in ``cohort.csv``; gives their numbers.
+
+    In place of a file, ``to`` may be what takes the text.
 
     Raises:
         BadConfig: the table can't be written.
@@ -38,7 +40,10 @@ def write_jobs_table(
     with read_only(engine) as connection:
         jobs = list(every_job(connection, pipelines=pipelines))
     items = [_item(engine, job, Path(settings.node.folder)) for job in jobs]
-    CohortTable(file, items).write()
+    if isinstance(to, Path):
+        CohortTable(to, items).write()
+    else:
+        to(CohortTable(Path(), items).text())
     return Counter(item.fate for item in items)
 
 
