@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 
 from called import called
 from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
@@ -139,6 +139,31 @@ def test_a_prior_is_moved_to_our_listener(node: Settings, engine: Engine) -> Non
     listener.start()
     try:
         assert move_series("pacs", peer, found, "CARINA") == 8
+    finally:
+        listener.stop()
+    assert len(stored(engine)) == 8
+
+
+@pytest.mark.parametrize("first", ["move", "get", "some"])
+def test_what_is_moved_again_is_said_to_be_here(node: Settings, engine: Engine, first: str) -> None:
+    """Whichever way it came before, and only as many as came."""
+    peer, store = pacs_of(node), InstanceStore(node, engine)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
+    listener = DicomListener(store)
+    listener.start()
+
+    def fetch(*, is_moved: bool) -> str:
+        (pulled,) = pull("pacs", peer, [found], store, "pulled", is_moved=is_moved)
+        assert pulled.is_whole
+        return pulled.words.partition(": ")[2]
+
+    try:
+        assert fetch(is_moved=first != "get") == "8 of 8 instances"
+        if first == "some":
+            with engine.begin() as connection:
+                connection.execute(delete(INSTANCE).where(INSTANCE.c.id <= 3))
+        here = 5 if first == "some" else 8
+        assert fetch(is_moved=True) == f"8 of 8 instances; already here: {here}"
     finally:
         listener.stop()
     assert len(stored(engine)) == 8

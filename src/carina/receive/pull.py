@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
+
 from carina.config import DicomDestination, DicomSource, DicomwebDestination, Peer, Settings
+from carina.database import ARRIVAL, INSTANCE
+from carina.database.one_series import is_of_series
 from carina.dicom.uids import is_uid
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.fetch import (
@@ -136,8 +140,10 @@ def pull(
             raise BadConfig("fetch.no-move", f"destinations.{name}: a DICOMweb server moves nothing; leave --move out.")
         _listening(source, store.settings)
         for series in found:
+            before = _here(store, source, series)
             moved = _move(name, peer, series, store, source)
-            words = f"series {series.series_uid}: {moved}{_of_all(series)} instances"
+            repeated = _repeated(before, _here(store, source, series), moved)
+            words = f"series {series.series_uid}: {moved}{_of_all(series)} instances{_already(repeated)}"
             yield Pulled(words, moved == (series.instances or moved))
         return
     for series in found:
@@ -156,12 +162,32 @@ def _move(name: str, peer: DicomDestination, series: FoundSeries, store: Instanc
         return move_series(name, peer, series, to)
 
 
+def _here(store: InstanceStore, source: str, series: FoundSeries) -> dict[object, str]:
+    """The instances of a series that a source has, each row's UID; what was sent needs no fetching to compare with."""
+    columns = (INSTANCE.c.id, INSTANCE.c.accepted_at, INSTANCE.c.sop_instance_uid)  # a row's number may be given again
+    rows = select(*columns).join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+    mine = (INSTANCE.c.source == source) & (INSTANCE.c.is_prior <= int(series.is_prior))
+    with store.engine.connect() as connection:
+        return {
+            (row.id, row.accepted_at): row.sop_instance_uid
+            for row in connection.execute(rows.where(is_of_series(series), mine))
+        }
+
+
+def _repeated(before: Mapping[object, str], after: Mapping[object, str], moved: int) -> int:
+    """Of so many that a peer has moved, how many were here: whoever is sent one again writes down no new row."""
+    came = {uid for row, uid in after.items() if row not in before}
+    return min(len({*before.values()} - came), max(moved - len(came), 0))
+
+
+def _already(repeated: int) -> str:
+    return f"; already here: {repeated}" if repeated else ""
+
+
 def _pulled(name: str, peer: Peer, series: FoundSeries, fetched: Fetched) -> Pulled:
     """What is said of a series: how much of it is here, since when, and what is not, and why."""
-    said = [f"series {series.series_uid}: {fetched.accepted}{_of_all(series)} instances"]
+    said = [f"series {series.series_uid}: {fetched.accepted}{_of_all(series)} instances{_already(fetched.repeated)}"]
     is_whole = not fetched.refused and fetched.accepted == (series.instances or fetched.accepted)
-    if fetched.repeated:
-        said.append(f"already here: {fetched.repeated}")
     if fetched.refused:
         more = f" (and {len(fetched.refused) - 1} more)" if len(fetched.refused) > 1 else ""
         said.append(f"refused: {fetched.refused[0]}{more}")
