@@ -148,7 +148,8 @@ def test_by_keys_alone_it_is_released_and_a_reload_asks_nothing_again(browser: B
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text(f"Arrival {holding.arrival} is released as quiet")
     assert holding.state(holding.arrival) == ("complete", "quiet")
-    page.keyboard.press("Enter")  # back
+    expect(page.locator("a:focus")).to_be_visible()  # the way back
+    page.keyboard.press("Enter")
     expect(page.locator(f"#row-of-arrival-{other}")).to_be_visible()
     expect(page.locator(f"#release-{other}")).to_be_focused()
     page.close()
